@@ -107,9 +107,10 @@ struct Worker {
     if (begins)
       for (int place = 0; place < screen.queries.k; place++) std::fill(best[place], best[place] + PANEL, -INFINITY);
     int count = 0;
-    for (long row = first_row; row < last_row; row += TILE_ROWS) {
-      tile(x.bytes + row * wide, wide, q.bytes + slot * wide, starts, groups, sums);
-      for (int r = 0; r < TILE_ROWS; r++) {
+    for (long row = first_row, rows; row < last_row; row += rows) {
+      rows = rows_of_tile(last_row - row);
+      tile(x.bytes + row * wide, wide, q.bytes + slot * wide, starts, groups, rows, sums);
+      for (int r = 0; r < rows; r++) {
         if (begins) {
           sketch_row(sums + r * PANEL, slot, row + r, first[row + r - first_row]);
           continue;

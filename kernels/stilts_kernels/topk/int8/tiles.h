@@ -3,7 +3,7 @@
 //   SCREEN_ISA      1 portable, 2 AVX2, 3 AVX-VNNI, 4 AVX-512 VNNI, 5 AMX
 //   TARGET          the function attribute that allows its instructions
 //
-// Every tile computes, for TILE_ROWS bank rows and the 32 queries of a panel,
+// Every tile computes, for TILE_ROWS bank rows (or the `rows` of `rows_of_tile`) and the 32 queries of a panel,
 //
 //   out[row][query] = sum over d of (bank[row][d] - 128) * panel[d][query]
 //
@@ -51,7 +51,7 @@ TARGET static void half_tile(const uint8_t* bank, long wide, const int8_t* group
   }
 }
 
-TARGET static void tile(const uint8_t* bank, long wide, const int8_t* panel, const Starts& starts, int groups,
+TARGET static void tile(const uint8_t* bank, long wide, const int8_t* panel, const Starts& starts, int groups, int,
                         int32_t* out) {
   // One group at a time: 8 sums, 2 query vectors, bank bytes and products fit 16 registers, two groups do not.
   half_tile(bank, wide, panel, starts.lanes, out);
@@ -59,40 +59,51 @@ TARGET static void tile(const uint8_t* bank, long wide, const int8_t* panel, con
 }
 
 #elif SCREEN_ISA == 3
-// The tile of AVX2 with vpdpbusd, which adds four products of unsigned and signed bytes to an int32: nothing wraps, and
-// nothing is widened. |sum| <= 255 * 127 * 8192 < 2^31 cannot overflow.
-enum { TILE_ROWS = 4 };
+// vpdpbusd adds four products of unsigned and signed bytes to an int32: nothing wraps, and nothing is widened. |sum| <=
+// 255 * 127 * 8192 < 2^31 cannot overflow. 12 sums, 2 query vectors and bank bytes fit 16 registers; an addition takes
+// five cycles and two begin in each, so fewer than 10 sums would wait. Blocks are no multiple of 6 rows: what is left of
+// them goes two by two.
+enum { TILE_ROWS = 6 };
 
-TARGET static void half_tile(const uint8_t* bank, long wide, const int8_t* group, const int32_t* starts, int32_t* out) {
+template <int ROWS>
+TARGET static inline void half_tile(const uint8_t* bank, long wide, const int8_t* group, const int32_t* starts,
+                                    int32_t* out) {
   const __m256i left = _mm256_loadu_si256((const __m256i*)starts), right = _mm256_loadu_si256((const __m256i*)starts + 1);
-  __m256i sum[TILE_ROWS][2];
-#pragma GCC unroll 4
-  for (int r = 0; r < TILE_ROWS; r++) sum[r][0] = left, sum[r][1] = right;
+  __m256i sum[ROWS][2];
+#pragma GCC unroll 6
+  for (int r = 0; r < ROWS; r++) sum[r][0] = left, sum[r][1] = right;
   for (long d = 0; d < wide; d += 4, group += 4 * GROUP) {
     const __m256i w0 = _mm256_loadu_si256((const __m256i*)group), w1 = _mm256_loadu_si256((const __m256i*)group + 1);
-#pragma GCC unroll 4
-    for (int r = 0; r < TILE_ROWS; r++) {
+#pragma GCC unroll 6
+    for (int r = 0; r < ROWS; r++) {
       const __m256i x = _mm256_set1_epi32(four_bytes_as_int(bank + r * wide + d));
       sum[r][0] = _mm256_dpbusd_avx_epi32(sum[r][0], x, w0);
       sum[r][1] = _mm256_dpbusd_avx_epi32(sum[r][1], x, w1);
     }
   }
-#pragma GCC unroll 4
-  for (int r = 0; r < TILE_ROWS; r++)
+#pragma GCC unroll 6
+  for (int r = 0; r < ROWS; r++)
     for (int half = 0; half < 2; half++) _mm256_storeu_si256((__m256i*)(out + r * PANEL + 8 * half), sum[r][half]);
 }
 
-TARGET static void tile(const uint8_t* bank, long wide, const int8_t* panel, const Starts& starts, int groups,
+template <int ROWS>
+TARGET static inline void some_rows(const uint8_t* bank, long wide, const int8_t* panel, const Starts& starts, int groups,
+                                    int32_t* out) {
+  half_tile<ROWS>(bank, wide, panel, starts.sums, out);
+  if (groups == 2) half_tile<ROWS>(bank, wide, panel + GROUP * wide, starts.sums + GROUP, out + GROUP);
+}
+
+TARGET static void tile(const uint8_t* bank, long wide, const int8_t* panel, const Starts& starts, int groups, int rows,
                         int32_t* out) {
-  half_tile(bank, wide, panel, starts.sums, out);
-  if (groups == 2) half_tile(bank, wide, panel + GROUP * wide, starts.sums + GROUP, out + GROUP);
+  if (rows == TILE_ROWS) return some_rows<TILE_ROWS>(bank, wide, panel, starts, groups, out);
+  some_rows<2>(bank, wide, panel, starts, groups, out);
 }
 
 #elif SCREEN_ISA == 4
 // vpdpbusd in registers of 512 bits, 32 of them.
 enum { TILE_ROWS = 8 };
 
-TARGET static void tile(const uint8_t* bank, long wide, const int8_t* panel, const Starts& starts, int groups,
+TARGET static void tile(const uint8_t* bank, long wide, const int8_t* panel, const Starts& starts, int groups, int,
                         int32_t* out) {
   const __m512i left = _mm512_loadu_si512(starts.sums), right = _mm512_loadu_si512(starts.sums + 16);
   __m512i sum[TILE_ROWS][2];
@@ -120,7 +131,7 @@ TARGET static void tile(const uint8_t* bank, long wide, const int8_t* panel, con
 // 6 and 7 queries: four multiplications for four loads.
 enum { TILE_ROWS = 32 };
 
-TARGET static void tile(const uint8_t* bank, long wide, const int8_t* panel, const Starts& starts, int groups,
+TARGET static void tile(const uint8_t* bank, long wide, const int8_t* panel, const Starts& starts, int groups, int,
                         int32_t* out) {
   _tile_loadd(0, starts.sums, 0);  // a stride of 0: every row begins with the queries' offsets
   _tile_loadd(1, starts.sums + 16, 0);
@@ -146,7 +157,7 @@ TARGET static void tile(const uint8_t* bank, long wide, const int8_t* panel, con
 #else
 enum { TILE_ROWS = 4 };
 
-TARGET static void tile(const uint8_t* bank, long wide, const int8_t* panel, const Starts& starts, int groups,
+TARGET static void tile(const uint8_t* bank, long wide, const int8_t* panel, const Starts& starts, int groups, int,
                         int32_t* out) {
   for (int r = 0; r < TILE_ROWS; r++) {
     for (int first = 0; first < PANEL; first += GROUP) {
@@ -165,12 +176,18 @@ TARGET static void tile(const uint8_t* bank, long wide, const int8_t* panel, con
 }
 #endif
 
+// How many of `left` bank rows, an even number, the next tile takes.
+static int rows_of_tile(long left) { return left >= TILE_ROWS ? TILE_ROWS : 2; }
+
 // The sums of 32 bank rows with one panel.
 TARGET static void begin_tiles();
 TARGET static void end_tiles();
 TARGET static void sums_of(const uint8_t* bank, long wide, const int8_t* panel, const Starts& starts, int32_t* out) {
   begin_tiles();
-  for (int row = 0; row < 32; row += TILE_ROWS) tile(bank + row * wide, wide, panel, starts, 2, out + row * PANEL);
+  for (int row = 0, rows; row < 32; row += rows) {
+    rows = rows_of_tile(32 - row);
+    tile(bank + row * wide, wide, panel, starts, 2, rows, out + row * PANEL);
+  }
   end_tiles();
 }
 
