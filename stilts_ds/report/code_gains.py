@@ -52,9 +52,7 @@ def _tested(data: RunData, task: str) -> list[Metric]:
     return [metric for metric in metrics_of(fitted_task(task, data.recipe)) if metric.name in TESTED]
 
 
-def _scored(
-    data: RunData, name: str, metric: Metric, settings: ComparisonSettings, draws: Draws
-) -> dict[str, Scored]:
+def _scored(data: RunData, name: str, metric: Metric, settings: ComparisonSettings, draws: Draws) -> dict[str, Scored]:
     """One such score by condition; empty where a seed or a language lacks it."""
     named = with_main_score(data, name, metric.name)
     if named is None:

@@ -74,7 +74,9 @@ def test_under_noise_gains_and_costs_are_tested_where_pass_at_1_is_0(tmp_path: P
     for score in scores:
         column = f"humaneval_xl@typo-5 {score}"
         lost = costs["mnli"][column]["mean_gain"]
-        assert noisy["mnli"][column]["mean_gain"] == pytest.approx(clean["mnli"][f"humaneval_xl {score}"]["gain"] + lost)
+        assert noisy["mnli"][column]["mean_gain"] == pytest.approx(
+            clean["mnli"][f"humaneval_xl {score}"]["gain"] + lost
+        )
         assert noisy["mnli"][column]["significant"] and "p" not in noisy["none"][column]
     page = study_page(read_json(run.results), load_recipe(str(run.recipe)))
     title = "Points that noise costs less than after none: scores beside pass@1"
