@@ -232,12 +232,19 @@ def _noisy(task: str, named: Mapping[str, Cells]) -> Iterator[Sheet]:
             # No share of a clean score of 0 can be taken.
             taken = (number((relative[condition][column] or {}).get("score")) for column in shares)
             rows.append((condition, *scores, *taken))
-        columns = ("condition", *rates, *(f"{column} takes, %" for column in shares))
+        columns = ("condition", *rates, *(_taken(column) for column in shares))
+        above = ", or of its points above chance" if any(", " in column for column in shares) else ""
         note = (
             "Errors in 100 letters, or words where words change; `area` is the mean over the rates. What noise takes "
-            "is a share of the clean score."
+            f"is a share of the clean score{above}."
         )
         yield Sheet(f"Scores under noise: {task}, {kind}", columns, tuple(rows), (note,))
+
+
+def _taken(column: str) -> str:
+    """`typo-5 takes, %`, or `typo-5 takes above chance, %`."""
+    noise, _, of = column.partition(", ")
+    return f"{noise} takes {of}, %" if of else f"{noise} takes, %"
 
 
 def _all_scores(task: str, table: Cells) -> Sheet:

@@ -111,6 +111,7 @@ def test_a_page_has_the_gains_under_noise_before_what_noise_costs(run: RunDir) -
     page = study_page(read_json(run.results), load_recipe(str(run.recipe)))
     section = page.split("## Gains over none under noise: xnli")[1].split("\n## ")[0]
     assert "| mnli, typo-10 |" in section and "| qqp, case-10 |" in section and "| none, typo-10 |" not in section
+    assert "| typo-10 takes, % |" in page and "| typo-10 takes above chance, % |" in page
     assert page.index("## Gains over none under noise: xnli") < page.index("## Points that noise costs less")
 
 
