@@ -19,6 +19,7 @@ from stilts_ds.families.metrics import Metric, Units
 from stilts_ds.families.registry import family_of, main_metric
 from stilts_ds.noise.kinds import KINDS
 from stilts_ds.noise.spec import NoiseSpec
+from stilts_ds.report.cells import judged_cell
 from stilts_ds.report.compare import Scores, gain, read_counts
 from stilts_ds.report.holm import holm_corrected
 from stilts_ds.report.load import RunData
@@ -26,10 +27,19 @@ from stilts_ds.report.stats import ComparisonSettings, Floats
 from stilts_ds.report.table import Cell, Row, Table
 from stilts_ds.tasks.registry import get_task
 
+GAINS_OF = "noise-gains-"  # and the task: the name of a table of gains under noise
+COSTS_OF = "noise-costs-"
+
 ABOUT_COSTS = (
     "Points that noise costs; the signed figure says how many fewer than it costs the baseline (a difference of "
     "differences: above 0 the condition bears noise better). Means over the languages that the noise applies to, the "
     "same for all conditions, and over its draws. Holm's correction over all kinds, rates and conditions here."
+)
+
+ABOUT_GAINS = (
+    "Scores under noise, and by how much they exceed the baseline's under the same noise: what is left of a gain. "
+    "Whether noise takes a part of it is the difference of differences among the costs. Languages and draws are those "
+    "of the costs. Holm's correction over all kinds, rates and conditions here."
 )
 
 ABOUT_TOUCHED = (
@@ -88,6 +98,10 @@ class NoiseCost:
     def mean_drop(self) -> Floats:
         return self.drop.mean(axis=1)
 
+    @property
+    def mean_noisy(self) -> Floats:
+        return self.noisy.mean(axis=1)
+
 
 NoiseCosts = dict[str, dict[NoiseSpec, NoiseCost]]  # condition -> noise, its first draw
 Judged = tuple[str, str, Cell, NoiseCost, NoiseCost]  # condition, noise, tested cell, its cost and the baseline's
@@ -131,7 +145,8 @@ def noisy_versions(data: RunData, task: str) -> dict[NoiseSpec, list[str]]:
 
 
 def robustness_tables(data: RunData, scores: Scores, settings: ComparisonSettings) -> list[Table]:
-    """For each task with noisy versions: curves, costs with tests, and costs by language; each corrected by itself."""
+    """For each task with noisy versions: curves, gains under noise, costs and costs by language, tested; each corrected
+    by itself."""
     tables: list[Table] = []
     for name in data.targets:
         noisy = noisy_versions(data, name)
@@ -139,6 +154,8 @@ def robustness_tables(data: RunData, scores: Scores, settings: ComparisonSetting
         if not costs or data.baseline not in costs:
             continue
         tables += _curve_tables(data, name, noisy, costs)
+        if len(costs) > 1:
+            tables.append(holm_corrected(noisy_gain_table(data, name, costs, settings), settings))
         judged = holm_corrected(cost_table(data, name, costs, settings), settings)
         said = (verdict(_judged(judged, costs, data.baseline), data.baseline),) if len(costs) > 1 else ()
         tables.append(replace(judged, notes=(*judged.notes, *said)))
@@ -205,6 +222,25 @@ def worst_score(data: RunData, name: str, draws: Sequence[str], condition: str, 
     return float(np.mean(scores)) if scores else float("nan")
 
 
+def noisy_gain_table(data: RunData, name: str, costs: NoiseCosts, settings: ComparisonSettings) -> Table:
+    """Mean scores under each noise, beside the baseline's under the same noise."""
+    base = costs[data.baseline]
+    rows = []
+    for condition, by_noise in costs.items():
+        compared = {} if condition == data.baseline else base
+        cells = [noisy_cell(by_noise.get(spec), compared.get(spec), settings) for spec in base]
+        rows.append(Row(condition, tuple(cells)))
+    return Table(f"{GAINS_OF}{name}", f"{name}: gains under noise", "condition", tuple(map(str, base)), tuple(rows),
+                 (ABOUT_GAINS,))  # fmt: skip
+
+
+def noisy_cell(cost: NoiseCost | None, base: NoiseCost | None, settings: ComparisonSettings) -> Cell:
+    """The mean score under noise and, beside a baseline's, the gain."""
+    ours = None if cost is None else cost.mean_noisy
+    theirs = None if base is None else base.mean_noisy
+    return judged_cell(ours, theirs, theirs is not None, settings)
+
+
 def cost_table(data: RunData, name: str, costs: NoiseCosts, settings: ComparisonSettings) -> Table:
     """Mean drops, and how many points fewer than the baseline a condition loses."""
     specs = list(costs[data.baseline])
@@ -215,7 +251,7 @@ def cost_table(data: RunData, name: str, costs: NoiseCosts, settings: Comparison
         compared = {} if condition == data.baseline else base
         cells = [cost_cell(by_noise.get(spec), compared.get(spec), settings) for spec in specs]
         rows.append(Row(condition, tuple(cells)))
-    return Table(f"noise-costs-{name}", f"{name}: what noise costs", "condition", tuple(map(str, specs)), tuple(rows),
+    return Table(f"{COSTS_OF}{name}", f"{name}: what noise costs", "condition", tuple(map(str, specs)), tuple(rows),
                  (ABOUT_COSTS,))  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from stilts_ds.report.code_gains import NAME as CODE_GAINS
 from stilts_ds.report.code_tables import FLOORS, METRICS_OF
 from stilts_ds.report.layers import NAME as LAYERS
 from stilts_ds.report.paper import paper_sheets
+from stilts_ds.report.robustness import COSTS_OF, GAINS_OF
 from stilts_ds.report.table import Sheet
 from stilts_ds.report.tables import LANGUAGES_OF
 from stilts_ds.report.text import markdown_sheet
@@ -30,7 +31,8 @@ TITLES = {
     "centred": "Gains in retrieval, raw and centred",
     CODE_GAINS: "Gains beside pass@1",
     "joshi": "Gains by resource class",
-    "noise-costs-": "Points that noise costs less than after {baseline}: {task}",
+    GAINS_OF: "Gains over {baseline} under noise: {task}",
+    COSTS_OF: "Points that noise costs less than after {baseline}: {task}",
     LANGUAGES_OF: "Gains by language: {task}",
 }
 # Hanley and Lippman-Hand 1983, the rule of three.
@@ -227,14 +229,22 @@ def _noisy(task: str, named: Mapping[str, Cells]) -> Iterator[Sheet]:
         rows = []
         for condition, cells in named[name].items():
             scores = (number(cells[rate]["score"]) for rate in rates)
-            taken = (number(relative[condition][column].get("score")) for column in shares)
+            # No share of a clean score of 0 can be taken.
+            taken = (number((relative[condition][column] or {}).get("score")) for column in shares)
             rows.append((condition, *scores, *taken))
-        columns = ("condition", *rates, *(f"{column} takes, %" for column in shares))
+        columns = ("condition", *rates, *(_taken(column) for column in shares))
+        above = ", or of its points above chance" if any(", " in column for column in shares) else ""
         note = (
             "Errors in 100 letters, or words where words change; `area` is the mean over the rates. What noise takes "
-            "is a share of the clean score."
+            f"is a share of the clean score{above}."
         )
         yield Sheet(f"Scores under noise: {task}, {kind}", columns, tuple(rows), (note,))
+
+
+def _taken(column: str) -> str:
+    """`typo-5 takes, %`, or `typo-5 takes above chance, %`."""
+    noise, _, of = column.partition(", ")
+    return f"{noise} takes {of}, %" if of else f"{noise} takes, %"
 
 
 def _all_scores(task: str, table: Cells) -> Sheet:

@@ -56,6 +56,34 @@ def test_a_page_has_the_gains_and_all_scores_with_their_floors(run: RunDir) -> N
     assert "| none, pass@1 | 0.0 | 0.0 | 0.0 |" in scores and "29.3 by chance" in scores
 
 
+def under_noise(condition: str, task: str, language: str) -> float:
+    """`mnli` is better by 30 points, and loses none of them to typos, which cost the baseline ten."""
+    return 0.8 if condition == "mnli" else 0.5 - 0.1 * ("@" in task)
+
+
+def test_under_noise_gains_and_costs_are_tested_where_pass_at_1_is_0(tmp_path: Path) -> None:
+    targets = ("humaneval_xl", "humaneval_xl@typo-5", "humaneval_xl@typo-5-s2")
+    languages = {name: ["de", "ar"] for name in targets}
+    run = build_run(tmp_path, under_noise, {"none": [], "mnli": ["mnli"]}, targets, languages, examples=80)
+    write_report(run, QUICK)
+    clean, noisy = table(run, "code-gains"), table(run, "noise-gains-scores beside pass@1")
+    costs = table(run, "noise-costs-scores beside pass@1")
+    scores = ("parses", "solution_tokens", "solution_mrr")
+    assert list(clean["mnli"]) == [f"humaneval_xl {score}" for score in scores]  # clean descriptions alone
+    assert list(noisy["mnli"]) == list(costs["mnli"]) == [f"humaneval_xl@typo-5 {score}" for score in scores]
+    for score in scores:
+        column = f"humaneval_xl@typo-5 {score}"
+        lost = costs["mnli"][column]["mean_gain"]
+        assert noisy["mnli"][column]["mean_gain"] == pytest.approx(
+            clean["mnli"][f"humaneval_xl {score}"]["gain"] + lost
+        )
+        assert noisy["mnli"][column]["significant"] and "p" not in noisy["none"][column]
+    page = study_page(read_json(run.results), load_recipe(str(run.recipe)))
+    title = "Points that noise costs less than after none: scores beside pass@1"
+    assert "| none | 0.0 | 0.0 | 0.0 |" in page  # pass@1: no share of 0 can be taken
+    assert f"## {title}" in page and "## Gains over none under noise: scores beside pass@1" in page
+
+
 def test_a_target_without_such_scores_has_no_column(tmp_path: Path) -> None:
     run = build_run(tmp_path, skill, {"none": [], "mnli": ["mnli"]}, ("tatoeba",))
     write_report(run, QUICK)

@@ -12,6 +12,7 @@ import small_recipe
 from report_runs import QUICK, build_run, name_files, table
 
 import stilts_ds
+from stilts_ds.config import load_recipe
 from stilts_ds.errors import UserError
 from stilts_ds.evaluate.touched import touched_file
 from stilts_ds.families.metrics import ACCURACY, Units
@@ -20,8 +21,9 @@ from stilts_ds.named_tasks import check_tasks
 from stilts_ds.report.robustness import area, relative_drop, worst_of
 from stilts_ds.report.side_by_side import tables_side_by_side
 from stilts_ds.report.stats import difference, generator, ratio_replicates
+from stilts_ds.report.study_page import study_page
 from stilts_ds.report.write import write_report
-from stilts_ds.run_dir import RunDir, write_json
+from stilts_ds.run_dir import RunDir, read_json, write_json
 from stilts_ds.tasks.registry import get_task
 
 TARGETS = ("xnli", "xnli@typo-2", "xnli@typo-10", "xnli@typo-10-s2", "xnli@case-10")
@@ -87,6 +89,30 @@ def test_costs_are_differences_of_the_printed_scores_over_the_same_languages(run
     share = 100 * costs["none"]["typo-10"]["score"] / curve["none"]["0"]["score"]
     assert relative["typo-10"]["score"] == pytest.approx(share)
     assert relative["typo-10, above chance"]["score"] > share
+
+
+def test_a_gain_under_noise_is_the_clean_gain_and_the_points_that_noise_costs_less(run: RunDir) -> None:
+    gains, costs, curve = table(run, "noise-gains-xnli"), table(run, "noise-costs-xnli"), table(run, "noise-xnli-typo")
+    matrix = table(run, "matrix")
+    for condition in ("mnli", "qqp"):
+        for rate in ("2", "10"):  # typos apply to every language, so the matrix is over the same
+            cell = gains[condition][f"typo-{rate}"]
+            assert cell["score"] == pytest.approx(curve[condition][rate]["score"])
+            kept = matrix[condition]["xnli"]["mean_gain"] + costs[condition][f"typo-{rate}"]["mean_gain"]
+            assert cell["mean_gain"] == pytest.approx(kept, abs=1e-9)
+            assert cell["low"] < cell["mean_gain"] < cell["high"] and cell["mean"] > 50
+    # Better by five points with and without noise: a gain that noise leaves alone, and no robustness.
+    assert gains["qqp"]["typo-10"]["significant"] and not costs["qqp"]["typo-10"]["significant"]
+    assert "p" not in gains["none"]["typo-10"]
+    assert "xnli: gains under noise" in run.report.read_text(encoding="utf-8")
+
+
+def test_a_page_has_the_gains_under_noise_before_what_noise_costs(run: RunDir) -> None:
+    page = study_page(read_json(run.results), load_recipe(str(run.recipe)))
+    section = page.split("## Gains over none under noise: xnli")[1].split("\n## ")[0]
+    assert "| mnli, typo-10 |" in section and "| qqp, case-10 |" in section and "| none, typo-10 |" not in section
+    assert "| typo-10 takes, % |" in page and "| typo-10 takes above chance, % |" in page
+    assert page.index("## Gains over none under noise: xnli") < page.index("## Points that noise costs less")
 
 
 def test_what_noise_costs_is_compared_between_runs(run: RunDir, tmp_path: Path) -> None:
