@@ -49,8 +49,8 @@ INT8_SOURCES = (
 def int8_screen() -> Extension:
     """Instruction sets are chosen when it runs, so no flag names a processor.
 
-    Python's own flags hold -fwrapv, with which GCC leaves loops over `int` as they are: rows become bytes two and a half
-    times slower with AVX2. Nothing in the sources counts on it.
+    Python's own flags hold -fwrapv, with which GCC leaves loops over `int` as they are: rows become bytes two and a
+    half times slower with AVX2. Nothing in the sources counts on it.
     """
     digest = hashlib.sha256()
     for name in INT8_SOURCES:
