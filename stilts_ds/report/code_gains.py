@@ -37,7 +37,7 @@ def code_gain_tables(data: RunData, settings: ComparisonSettings) -> list[Table]
     gains on noisy ones, and what noise costs them; each table corrected by itself, and left out where it is empty."""
     columns: dict[str, dict[str, Floats]] = {}
     for task in data.targets:
-        for metric in _tested(data, task):
+        for metric in tested_metrics(data, task):
             scored = _scored(data, task, metric, settings, {})
             columns[f"{task} {metric.name}"] = {c: s.replicates.mean(axis=1) for c, s in scored.items()}
     measured = {name: column for name, column in columns.items() if column}
@@ -48,7 +48,8 @@ def code_gain_tables(data: RunData, settings: ComparisonSettings) -> list[Table]
     return [holm_corrected(table, settings), *_noise_tables(data, settings)]
 
 
-def _tested(data: RunData, task: str) -> list[Metric]:
+def tested_metrics(data: RunData, task: str) -> list[Metric]:
+    """The scores of a target that are read beside pass@1; none of one that does not write programs."""
     return [metric for metric in metrics_of(fitted_task(task, data.recipe)) if metric.name in TESTED]
 
 
@@ -84,7 +85,7 @@ def _noisy_columns(data: RunData, settings: ComparisonSettings) -> Iterator[tupl
     for task in data.targets:
         noisy = noisy_versions(data, task)
         names = [task, *(name for draws in noisy.values() for name in draws)]
-        for metric in _tested(data, task) if noisy else ():
+        for metric in tested_metrics(data, task) if noisy else ():
             draws: Draws = {}  # of the clean descriptions and all noisy ones together
             by_name = {name: _scored(data, name, metric, settings, draws) for name in names}
             scores: Scores = {c: {n: of[c] for n, of in by_name.items() if c in of} for c in data.conditions}

@@ -15,10 +15,23 @@ from pathlib import Path
 from stilts_ds.data.data import fitted_task
 from stilts_ds.errors import UserError, did_you_mean
 from stilts_ds.evaluate.result import Result
+from stilts_ds.families.metrics import Metric
 from stilts_ds.noise.spec import MARK, NoiseSpec
 from stilts_ds.report.centred import ABOUT as ABOUT_CENTRED
 from stilts_ds.report.centred import COLUMN, centred_data
-from stilts_ds.report.compare import Counts, Draws, Scored, gain, mean_of, read_counts, resampled, shared_languages
+from stilts_ds.report.code_gains import ABOUT as ABOUT_CODE
+from stilts_ds.report.code_gains import tested_metrics
+from stilts_ds.report.compare import (
+    Counts,
+    Draws,
+    Scored,
+    gain,
+    mean_of,
+    read_counts,
+    resampled,
+    shared_languages,
+    with_main_score,
+)
 from stilts_ds.report.holm import holm_corrected
 from stilts_ds.report.load import RunData, load_run
 from stilts_ds.report.robustness import ABOUT_COSTS, cost_cell, costs_of, noisy_versions, verdict
@@ -30,6 +43,7 @@ from stilts_ds.tasks.registry import get_task
 AVERAGE = "average"
 # Names of the tables.
 SCORES, CENTRED, COSTS = "side_by_side", "side_by_side-centred", "side_by_side-costs"
+CODE = "side_by_side-code"
 # What a model brings along: a run of another model, or one whose data came another way, is what people compare.
 NOT_COMPARED = ("model", "data")
 
@@ -136,9 +150,10 @@ def _tables(columns: Sequence[ComparedRun], targets: Sequence[str], settings: Co
     scored = {task: _scored(columns, task, settings, draws) for task in drawn}
     scores = _rows(columns, {task: scored[task] for task in compared}, notes, settings)
     tables = [holm_corrected(scores, settings)]
-    centred = _centred(columns, compared, settings)
-    if centred is not None:
-        tables.append(centred)
+    tables += _other_scores(
+        columns, _centred(columns, compared), CENTRED, "among centred vectors", ABOUT_CENTRED, settings
+    )
+    tables += _other_scores(columns, _beside(columns, compared), CODE, "beside pass@1", ABOUT_CODE, settings)
     if versions:
         tables.append(_costs(columns, versions, scored, costs_notes, settings))
     return tables
@@ -216,21 +231,30 @@ def _remarks(columns: Sequence[ComparedRun], task: str) -> list[str]:
 
 
 def _scored(
-    columns: Sequence[ComparedRun], task: str, settings: ComparisonSettings, draws: Draws, centred: bool = False
+    columns: Sequence[ComparedRun],
+    task: str,
+    settings: ComparisonSettings,
+    draws: Draws,
+    centred: bool = False,
+    metric: Metric | None = None,
 ) -> dict[str, Scored]:
     runs = {column.label: column.results(task) for column in columns}
-    counts = _counts(columns, task, shared_languages(runs.values()), centred)
+    counts = _counts(columns, task, shared_languages(runs.values()), centred, metric)
     fitted = fitted_task(task, columns[0].data.recipe)
     return resampled(fitted, runs, counts, columns[0].label, settings, draws)
 
 
 def _counts(
-    columns: Sequence[ComparedRun], task: str, languages: Sequence[str], centred: bool = False
+    columns: Sequence[ComparedRun],
+    task: str,
+    languages: Sequence[str],
+    centred: bool = False,
+    metric: Metric | None = None,
 ) -> Counts | None:
     """The counts of each column's own run, under the columns' labels; None where one lacks predictions or labels."""
     merged: Counts | None = None
     for column in columns:
-        counts = read_counts(column.data, fitted_task(task, column.data.recipe), languages, centred)
+        counts = read_counts(column.data, fitted_task(task, column.data.recipe), languages, centred, metric)
         if counts is None:
             return None
         units = {code: {column.label: counts.units[code][column.condition]} for code in languages}
@@ -271,23 +295,57 @@ def _cells(labels: Sequence[str], means: Mapping[str, Floats], settings: Compari
     return tuple(cells)
 
 
-def _centred(columns: Sequence[ComparedRun], targets: Sequence[str], settings: ComparisonSettings) -> Table | None:
-    """The targets that all columns have scores of among centred vectors; None where there are none."""
+@dataclass(frozen=True)
+class OtherScore:
+    """A score of a target that is not its main one: the row's label, and each column's run with it in that place (None
+    where a result lacks it)."""
+
+    label: str
+    task: str
+    runs: list[RunData | None]
+    metric: Metric | None = None  # None: the main one, among centred vectors
+
+
+def _centred(columns: Sequence[ComparedRun], targets: Sequence[str]) -> list[OtherScore]:
+    """Retrieval among centred vectors."""
+    return [
+        OtherScore(COLUMN.format(task), task, [centred_data(column.data, task) for column in columns])
+        for task in targets
+    ]
+
+
+def _beside(columns: Sequence[ComparedRun], targets: Sequence[str]) -> list[OtherScore]:
+    """What needs no right program."""
+    return [
+        OtherScore(f"{task} {metric.name}", task, [with_main_score(c.data, task, metric.name) for c in columns], metric)
+        for task in targets
+        for metric in tested_metrics(columns[0].data, task)
+    ]
+
+
+def _other_scores(
+    columns: Sequence[ComparedRun],
+    scores: Sequence[OtherScore],
+    name: str,
+    what: str,
+    about: str,
+    settings: ComparisonSettings,
+) -> list[Table]:
+    """One table of the scores that all columns have, corrected by itself; none where there are none."""
     labels = [column.label for column in columns]
     rows = []
-    for task in targets:
-        centred = [centred_data(column.data, task) for column in columns]
-        if None in centred:
+    for score in scores:
+        if None in score.runs:
             continue
-        of_task = [replace(column, data=data) for column, data in zip(columns, centred) if data]
+        of_task = [replace(column, data=data) for column, data in zip(columns, score.runs) if data]
         draws: Draws = {}
-        scored = _scored(of_task, task, settings, draws, centred=True)
+        scored = _scored(of_task, score.task, settings, draws, score.metric is None, score.metric)
         means = {label: scored[label].replicates.mean(axis=1) for label in labels}
-        rows.append(Row(COLUMN.format(task), _cells(labels, means, settings)))
+        rows.append(Row(score.label, _cells(labels, means, settings)))
     if not rows:
-        return None
-    title = f"{labels[0]} and {', '.join(labels[1:])}: among centred vectors"
-    return holm_corrected(Table(CENTRED, title, "target", tuple(labels), tuple(rows), (ABOUT_CENTRED,)), settings)
+        return []
+    title = f"{labels[0]} and {', '.join(labels[1:])}: {what}"
+    return [holm_corrected(Table(name, title, "target", tuple(labels), tuple(rows), (about,)), settings)]
 
 
 def _costs(

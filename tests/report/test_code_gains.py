@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from report_runs import QUICK, build_run, table
+from report_runs import QUICK, build_run, name_files, table
 
 from stilts_ds.config import load_recipe
+from stilts_ds.report.side_by_side import tables_side_by_side
 from stilts_ds.report.study_page import study_page
 from stilts_ds.report.write import write_report
 from stilts_ds.run_dir import RunDir, read_json
@@ -54,6 +55,21 @@ def test_a_page_has_the_gains_and_all_scores_with_their_floors(run: RunDir) -> N
     assert section.count("| yes |") == 6 and "| mnli, humaneval solution_mrr |" in section
     scores = page.split("## All scores by language: mbxp")[1].split("\n## ")[0]
     assert "| none, pass@1 | 0.0 | 0.0 | 0.0 |" in scores and "29.3 by chance" in scores
+
+
+def test_runs_are_compared_in_what_stands_beside_pass_at_1(run: RunDir) -> None:
+    """A control of another length is a run of its own: that pass@1 is 0 in both says nothing."""
+    names = [f"{run.root}:none", f"{run.root}:mnli"]
+    name_files(run)
+    main, beside = tables_side_by_side(names, [], QUICK)
+    gains = table(run, "code-gains")["mnli"]
+    assert [row.label for row in beside.rows] == list(gains)  # a row for each score of each target
+    for row in beside.rows:
+        tested = row.cells[1].gain
+        assert tested is not None and tested.significant
+        assert tested.value == pytest.approx(gains[row.label]["gain"])
+        assert tested.low == pytest.approx(gains[row.label]["low"], abs=1)
+    assert all(row.cells[1].gain is not None and row.cells[1].gain.value == 0 for row in main.rows)  # pass@1
 
 
 def under_noise(condition: str, task: str, language: str) -> float:
