@@ -246,7 +246,7 @@ def test_a_plan_is_submitted_shown_cancelled_and_retried_through_another_launche
         return study.stilts(tmp_path, *arguments, environment=environment)
 
     profile(tmp_path, "backend: processes\nntasks_per_node: 2\n")
-    few = ["intermediate={mnli: [mnli]}", "targets=[xnli]", "intermediate_training.max_steps=150"]
+    few = ["intermediate={mnli: [mnli]}", "targets=[xnli]", "intermediate_training.max_steps=300"]
     shown = stilts("submit", "study.yaml", *few, "--cluster", "cluster.yaml")
     assert "p1  study-intermediate: 1 phase\n" in shown and "study-target-mnli-seed1: 1 phase after p1-0" in shown
     run = tmp_path / "runs" / "study"
@@ -261,7 +261,7 @@ def test_a_plan_is_submitted_shown_cancelled_and_retried_through_another_launche
         and "queued" in row(run, shown, report)
     )
     name = label(run, first)
-    assert f"{name}: attempt 0 of job p1-0" in stilts("logs", run)
+    assert f"{name}: attempt 0 of job p1-0" in stilts("logs", run, "--lines", 1000)  # its first
     told = json.loads(stilts("status", run, "--json"))
     assert [row["label"] for row in told["rows"]] == ["mnli/seed1/intermediate", "mnli/seed1/xnli", "report"]
     assert told["moving"] and not told["complete"]
@@ -294,4 +294,4 @@ def test_a_plan_is_submitted_shown_cancelled_and_retried_through_another_launche
     assert (run / "report.md").exists() and watched.rstrip().endswith(str(run / "report.md"))
     assert watched.count("2 of 2 phases done") >= 1 and "0 of 2 phases done" in watched
     assert "nothing to submit" in stilts("retry", run)
-    assert study.curve(run, first)[-1][0] == 150
+    assert study.curve(run, first)[-1][0] == 300
