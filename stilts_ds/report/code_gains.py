@@ -16,9 +16,18 @@ from stilts_ds.report.cells import condition_rows
 from stilts_ds.report.compare import Draws, Scored, Scores, score_task, with_main_score
 from stilts_ds.report.holm import holm_corrected
 from stilts_ds.report.load import RunData
-from stilts_ds.report.robustness import COSTS_OF, GAINS_OF, NoiseCost, cost_cell, costs_of, noisy_cell, noisy_versions
+from stilts_ds.report.robustness import (
+    COSTS_OF,
+    GAINS_OF,
+    NoiseCost,
+    cost_cell,
+    costs_of,
+    noise_rows,
+    noisy_cell,
+    noisy_versions,
+)
 from stilts_ds.report.stats import ComparisonSettings, Floats
-from stilts_ds.report.table import Row, Table
+from stilts_ds.report.table import Table
 
 NAME = "code-gains"  # of the table
 BESIDE = "scores beside pass@1"  # in place of a task, in the names of tables of noise
@@ -71,12 +80,8 @@ def _noise_tables(data: RunData, settings: ComparisonSettings) -> Iterator[Table
         (GAINS_OF, "Gains beside pass@1, under noise", noisy_cell),
         (COSTS_OF, "Beside pass@1: what noise costs", cost_cell),
     ):
-        rows = []
-        for condition in data.conditions:
-            compared = [of.get(data.baseline) if condition != data.baseline else None for of in columns.values()]
-            cells = [cell(of.get(condition), base, settings) for of, base in zip(columns.values(), compared)]
-            rows.append(Row(condition, tuple(cells)))
-        table = Table(f"{prefix}{BESIDE}", title, "condition", tuple(columns), tuple(rows), (ABOUT + ABOUT_NOISE,))
+        rows = noise_rows(tuple(columns.values()), data.conditions, data.baseline, cell, settings)
+        table = Table(f"{prefix}{BESIDE}", title, "condition", tuple(columns), rows, (ABOUT + ABOUT_NOISE,))
         yield holm_corrected(table, settings)
 
 

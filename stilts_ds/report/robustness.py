@@ -9,7 +9,7 @@ Legend: R resamples, L languages; *replicates* as in stats.py, [2 + R] or [2 + R
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -103,6 +103,8 @@ class NoiseCost:
         return self.noisy.mean(axis=1)
 
 
+# A condition's cost and the baseline's, both of one noise, to what the table says of them.
+NoiseCell = Callable[[NoiseCost | None, NoiseCost | None, ComparisonSettings], Cell]
 NoiseCosts = dict[str, dict[NoiseSpec, NoiseCost]]  # condition -> noise, its first draw
 Judged = tuple[str, str, Cell, NoiseCost, NoiseCost]  # condition, noise, tested cell, its cost and the baseline's
 
@@ -222,16 +224,38 @@ def worst_score(data: RunData, name: str, draws: Sequence[str], condition: str, 
     return float(np.mean(scores)) if scores else float("nan")
 
 
+def noise_rows(
+    columns: Sequence[Mapping[str, NoiseCost]],
+    conditions: Iterable[str],
+    baseline: str,
+    cell: NoiseCell,
+    settings: ComparisonSettings,
+) -> tuple[Row, ...]:
+    """A row for each condition, with a cell for each column, which holds costs by condition."""
+    rows = []
+    for condition in conditions:
+        # The baseline stands beside itself without a gain.
+        tested = condition != baseline
+        cells = []
+        for by_condition in columns:
+            base = by_condition.get(baseline) if tested else None
+            cells.append(cell(by_condition.get(condition), base, settings))
+        rows.append(Row(condition, tuple(cells)))
+    return tuple(rows)
+
+
+def _rows_of(data: RunData, costs: NoiseCosts, cell: NoiseCell, settings: ComparisonSettings) -> tuple[Row, ...]:
+    """`noise_rows` with a column for each noise of the baseline."""
+    columns = []
+    for spec in costs[data.baseline]:
+        columns.append({condition: by_noise[spec] for condition, by_noise in costs.items() if spec in by_noise})
+    return noise_rows(columns, costs, data.baseline, cell, settings)
+
+
 def noisy_gain_table(data: RunData, name: str, costs: NoiseCosts, settings: ComparisonSettings) -> Table:
     """Mean scores under each noise, beside the baseline's under the same noise."""
-    base = costs[data.baseline]
-    rows = []
-    for condition, by_noise in costs.items():
-        compared = {} if condition == data.baseline else base
-        cells = [noisy_cell(by_noise.get(spec), compared.get(spec), settings) for spec in base]
-        rows.append(Row(condition, tuple(cells)))
-    return Table(f"{GAINS_OF}{name}", f"{name}: gains under noise", "condition", tuple(map(str, base)), tuple(rows),
-                 (ABOUT_GAINS,))  # fmt: skip
+    rows, specs = _rows_of(data, costs, noisy_cell, settings), tuple(map(str, costs[data.baseline]))
+    return Table(f"{GAINS_OF}{name}", f"{name}: gains under noise", "condition", specs, rows, (ABOUT_GAINS,))
 
 
 def noisy_cell(cost: NoiseCost | None, base: NoiseCost | None, settings: ComparisonSettings) -> Cell:
@@ -243,16 +267,8 @@ def noisy_cell(cost: NoiseCost | None, base: NoiseCost | None, settings: Compari
 
 def cost_table(data: RunData, name: str, costs: NoiseCosts, settings: ComparisonSettings) -> Table:
     """Mean drops, and how many points fewer than the baseline a condition loses."""
-    specs = list(costs[data.baseline])
-    rows = []
-    base = costs[data.baseline]
-    for condition, by_noise in costs.items():
-        # The baseline stands beside itself without a gain.
-        compared = {} if condition == data.baseline else base
-        cells = [cost_cell(by_noise.get(spec), compared.get(spec), settings) for spec in specs]
-        rows.append(Row(condition, tuple(cells)))
-    return Table(f"{COSTS_OF}{name}", f"{name}: what noise costs", "condition", tuple(map(str, specs)), tuple(rows),
-                 (ABOUT_COSTS,))  # fmt: skip
+    rows, specs = _rows_of(data, costs, cost_cell, settings), tuple(map(str, costs[data.baseline]))
+    return Table(f"{COSTS_OF}{name}", f"{name}: what noise costs", "condition", specs, rows, (ABOUT_COSTS,))
 
 
 def cost_cell(cost: NoiseCost | None, base: NoiseCost | None, settings: ComparisonSettings) -> Cell:
